@@ -63,15 +63,26 @@ def renders_thinking(tokenizer: Any, markers: Markers) -> bool:
     return 0 <= start < thinking < end
 
 
+def opens_thinking(tokenizer: Any, markers: Markers) -> bool:
+    """Return whether the tokenizer's generation prompt ends with the start marker."""
+    text: str = tokenizer.apply_chat_template(
+        CONVERSATION[:1], tokenize=False, add_generation_prompt=True
+    )
+    return text.rstrip().endswith(markers.start)
+
+
 def ensure_thinking(tokenizer: Any, markers: Markers) -> bool:
-    """Make the tokenizer's chat template render thinking; return whether it had to be changed.
+    """Make the tokenizer's chat template know thinking; return whether it had to be changed.
+
+    It knows thinking if it renders a turn's, or if it opens it in the generation prompt: many such
+    templates leave out the thinking of all turns.
 
     Raises:
         ValueError: if there is no chat template, or it cannot be changed.
     """
     if not tokenizer.chat_template:
         raise ValueError("the model's tokenizer has no chat template")
-    if renders_thinking(tokenizer, markers):
+    if renders_thinking(tokenizer, markers) or opens_thinking(tokenizer, markers):
         return False
     tokenizer.chat_template = with_thinking(tokenizer.chat_template, markers)
     if not renders_thinking(tokenizer, markers):

@@ -83,7 +83,7 @@ def count_example(
         CheckError: if the thinking is not found, or does not end before the answer.
     """
     user, turn = CONVERSATION
-    encoded = encode(tokenizer, Example((user,), PROBE, turn["content"]))
+    encoded = encode(tokenizer, Example((user,), PROBE, turn["content"]), texts)
     start = encoded.completion_mask.index(1)
     prompt = tokenizer.decode(encoded.input_ids[:start])
     opened = prompt.rfind(texts.start) > prompt.rfind(texts.end)

@@ -166,8 +166,9 @@ def _write_run(
     """Write the data and the configuration; return the latter's path and the command to run it."""
     import yaml  # not here for those who only serve
 
-    examples = read_examples(options.data, _markers(options))
-    encoded = [encode(prepared.tokenizer, example) for example in examples]
+    markers = _markers(options)
+    examples = read_examples(options.data, markers)
+    encoded = [encode(prepared.tokenizer, example, markers) for example in examples]
     lengths = [len(each.input_ids) for each in encoded]
     block_size = choose_block_size(lengths, options.block_size, prepared.context)
     files = RunFiles(

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from proctor.training.examples import DataError, Example
+from proctor.training.chat_template import opens_thinking, renders_thinking
+from proctor.training.examples import DataError, Example, Markers
 
 MULTIPLE = 64
 """Default block sizes are a multiple of this, as kernels prefer it."""
@@ -23,7 +24,7 @@ class Encoded:
     completion_mask: list[int]
 
 
-def encode(tokenizer: Any, example: Example) -> Encoded:
+def encode(tokenizer: Any, example: Example, markers: Markers) -> Encoded:
     """Tokenize an example in the tokenizer's chat template.
 
     The loss is taken of the thinking, the end marker, the answer and the end of the turn; of the
@@ -32,22 +33,29 @@ def encode(tokenizer: Any, example: Example) -> Encoded:
     Raises:
         ValueError: if the template does not render the turn after its generation prompt.
     """
-    turn = {
-        "role": "assistant",
-        "content": example.answer,
-        "reasoning_content": example.thinking,
-    }
     prompt = _render(tokenizer, example.messages, add_generation_prompt=True)
+    turn = _turn(tokenizer, example, markers, prompt)
+    prompt_ids = _ids(tokenizer, prompt)
+    ids = _ids(tokenizer, prompt + turn)
+    # A server tokenizes the prompt alone, so a token must not reach over its end.
+    if ids[: len(prompt_ids)] != prompt_ids:
+        ids = prompt_ids + _ids(tokenizer, turn)
+    ids = _ended(ids, len(prompt_ids), tokenizer.eos_token_id)
+    return Encoded(ids, [0] * len(prompt_ids) + [1] * (len(ids) - len(prompt_ids)))
+
+
+def _turn(tokenizer: Any, example: Example, markers: Markers, prompt: str) -> str:
+    """Return what the model is to write after the prompt."""
+    thinking, answer = example.thinking, example.answer
+    if not renders_thinking(tokenizer, markers) and opens_thinking(tokenizer, markers):
+        # The template leaves out the thinking of all turns, which the server then never renders.
+        opening = "" if prompt.endswith("\n") else "\n"
+        return f"{opening}{thinking}\n{markers.end}\n\n{answer}"
+    turn = {"role": "assistant", "content": answer, "reasoning_content": thinking}
     whole = _render(tokenizer, [*example.messages, turn])
     if not whole.startswith(prompt):
         raise ValueError("the chat template does not render a turn after its generation prompt")
-    prompt_ids = _ids(tokenizer, prompt)
-    ids = _ids(tokenizer, whole)
-    # A server tokenizes the prompt alone, so a token must not reach over its end.
-    if ids[: len(prompt_ids)] != prompt_ids:
-        ids = prompt_ids + _ids(tokenizer, whole[len(prompt) :])
-    ids = _ended(ids, len(prompt_ids), tokenizer.eos_token_id)
-    return Encoded(ids, [0] * len(prompt_ids) + [1] * (len(ids) - len(prompt_ids)))
+    return whole[len(prompt) :]
 
 
 def _render(tokenizer: Any, messages: Sequence[Any], **options: Any) -> str:

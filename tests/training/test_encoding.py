@@ -24,7 +24,7 @@ def thinking_tokenizer(tokenizer: Any) -> Any:
 
 
 def test_only_the_turn_has_a_loss_token_by_token(thinking_tokenizer: Any) -> None:
-    encoded = encode(thinking_tokenizer, EXAMPLE)
+    encoded = encode(thinking_tokenizer, EXAMPLE, THINK)
     tokens = [
         (thinking_tokenizer.decode([token]), mask)
         for token, mask in zip(encoded.input_ids, encoded.completion_mask, strict=True)
@@ -51,7 +51,7 @@ def test_the_start_marker_has_a_loss_if_the_prompt_does_not_open_the_thinking(
         "{{ message.content }}<|im_end|>\n{% endfor %}"
         "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
     )
-    encoded = encode(tokenizer, EXAMPLE)
+    encoded = encode(tokenizer, EXAMPLE, THINK)
     start = encoded.completion_mask.index(1)
     assert tokenizer.decode(encoded.input_ids[:start]) == PROMPT
     assert tokenizer.decode(encoded.input_ids[start:]) == (
@@ -59,9 +59,26 @@ def test_the_start_marker_has_a_loss_if_the_prompt_does_not_open_the_thinking(
     )
 
 
+def test_templates_that_open_the_thinking_and_leave_it_out_are_continued(tokenizer: Any) -> None:
+    template = (
+        "{% for message in messages %}<|im_start|>{{ message.role }}\n"
+        "{{ message.content.split('</think>')[-1] }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n<think>NEWLINE{% endif %}"
+    )
+    for newline in ("\n", ""):
+        tokenizer.chat_template = template.replace("NEWLINE", newline)
+        assert not ensure_thinking(tokenizer, THINK)
+        encoded = encode(tokenizer, EXAMPLE, THINK)
+        start = encoded.completion_mask.index(1)
+        assert tokenizer.decode(encoded.input_ids[:start]) == f"{PROMPT}<think>{newline}"
+        assert tokenizer.decode(encoded.input_ids) == (
+            f"{PROMPT}<think>\n2 and 3 make 5.\n</think>\n\n5<|im_end|>"
+        )
+
+
 def test_an_end_of_turn_is_added_if_the_template_writes_none(tokenizer: Any) -> None:
     tokenizer.chat_template = "{% for message in messages %}{{ message.content }}\n{% endfor %}"
-    encoded = encode(tokenizer, EXAMPLE)
+    encoded = encode(tokenizer, EXAMPLE, THINK)
     assert tokenizer.decode(encoded.input_ids) == "2 + 3?\n5\n<|im_end|>"
 
 
@@ -74,7 +91,7 @@ def test_the_prompt_is_tokenized_as_a_server_does(tokenizer: Any) -> None:
     ensure_thinking(merging, THINK)
     example = Example((QUESTION,), "x", "5")
     spelled = merging("<think>\n", add_special_tokens=False)["input_ids"]
-    encoded = encode(merging, example)
+    encoded = encode(merging, example, THINK)
     start = encoded.completion_mask.index(1)
     assert encoded.input_ids[start - len(spelled) : start] == spelled
 
@@ -85,7 +102,7 @@ def test_any_text_is_learned_whole(
     thinking_tokenizer: Any, question: str, thinking: str, answer: str
 ) -> None:
     messages = ({"role": "user", "content": question},)
-    encoded = encode(thinking_tokenizer, Example(messages, thinking.strip(), answer.strip()))
+    encoded = encode(thinking_tokenizer, Example(messages, thinking.strip(), answer.strip()), THINK)
     start = encoded.completion_mask.index(1)
     assert all(encoded.completion_mask[start:])
     learned = thinking_tokenizer.decode(encoded.input_ids[start:])
@@ -98,7 +115,7 @@ def test_templates_that_rewrite_the_generation_prompt_are_refused(tokenizer: Any
         "{% if add_generation_prompt %}Think!{% endif %}"
     )
     with pytest.raises(ValueError, match="after its generation prompt"):
-        encode(tokenizer, EXAMPLE)
+        encode(tokenizer, EXAMPLE, THINK)
 
 
 def test_the_default_block_size_holds_the_longest() -> None:
