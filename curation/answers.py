@@ -13,6 +13,8 @@ CLAIM = re.compile(
 )
 AFTER_HASHES = re.compile(r"####\s*(?P<value>[^\n]+)")
 LATEX = re.compile(r"[\\^{}]")
+"""Matches what only formulas have."""
+
 DECORATION = re.compile(r"[*_`$\"'\u2018\u2019\u201c\u201d.,;:!?()\[\]{}\s]+")
 MAX_PHRASE_WORDS = 6
 """Words of the longest answer that is compared as a whole; longer ones are explanations."""
@@ -62,18 +64,23 @@ def same_answer(answer: str, reference: str) -> bool | None:
     given = final_answer(answer)
     if given is not None and normal(given) == normal(right):
         return True
-    if LATEX.search((given or "") + right) and (scorer := _math()):
-        return _by_scorer(scorer, given or answer, right)
+    if LATEX.search((given or "") + right):
+        return _same_latex(given or answer, right)
     if expected := numbers(right):
         return _same_numbers(numbers(given or answer), expected)
     if contains_words(given or answer, right):
         return True
-    return None if given is None or LATEX.search(given + right) else False
+    return None if given is None else False
 
 
 def contains_words(text: str, phrase: str) -> bool:
     """Return whether a text has the words of a phrase, one after the other."""
     return f" {normal(phrase)} " in f" {normal(text)} "
+
+
+def states(text: str, answer: str) -> bool:
+    """Return whether a text has the words of a final answer, or its last number."""
+    return contains_words(text, answer) or bool({*numbers(answer)[-1:]} & {*numbers(text)})
 
 
 def normal(text: str) -> str:
@@ -107,7 +114,11 @@ def _math() -> Scorer | None:
     return MATH
 
 
-def _by_scorer(scorer: Scorer, given: str, right: str) -> bool | None:
+def _same_latex(given: str, right: str) -> bool | None:
+    """Return whether two formulas are equal; None if they cannot be read."""
+    scorer = _math()
+    if scorer is None:
+        return None
     try:
         return bool(scorer.score(rf"\boxed{{{given}}}", right))
     except (ValueError, ScorerError):

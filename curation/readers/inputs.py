@@ -10,6 +10,7 @@ from proctor.curation.readers.files import Record, Unreadable, read_records
 from proctor.curation.readers.markers import split_thinking
 from proctor.curation.readers.shapes import Parsed, parse
 from proctor.curation.rows import Row
+from proctor.curation.storage import row_to_line
 
 
 class Mapped(Options):
@@ -61,10 +62,7 @@ def read_input(data: Input, folder: Path, seen: set[str]) -> Iterator[Row | Unre
     for position, record in enumerate(read_records(folder / data.path)):
         row = record if isinstance(record, Unreadable) else _row(record, position, data)
         if isinstance(row, Row):
-            if row.id in seen:
-                row = Unreadable("id used twice", row.id)
-            else:
-                seen.add(row.id)
+            row = _checked(row, seen)
         yield row
 
 
@@ -94,6 +92,18 @@ def _row(record: Record, position: int, data: Input) -> Row | Unreadable:
     if isinstance(parsed, Unreadable):
         return parsed
     return to_row(record, parsed, _id(record, fields.ID, position, data.name), source)
+
+
+def _checked(row: Row, seen: set[str]) -> Row | Unreadable:
+    """Return the row if its id is new and it can be stored, and remember the id."""
+    if row.id in seen:
+        return Unreadable("id used twice", row.id)
+    try:
+        row_to_line(row)
+    except TypeError as error:
+        return Unreadable("cannot be stored", f"{row.id}: {error}")
+    seen.add(row.id)
+    return row
 
 
 def _mapped(

@@ -11,7 +11,7 @@ from proctor.curation.errors import CurationError
 from proctor.curation.model import Model, model_name
 from proctor.curation.options import Context, Options
 from proctor.curation.output.writer import Lengths, write_rows
-from proctor.curation.readers.files import Unreadable, data_files
+from proctor.curation.readers.files import data_files
 from proctor.curation.readers.inputs import read_input
 from proctor.curation.recipe import Recipe
 from proctor.curation.rows import Row
@@ -156,11 +156,11 @@ class Pipeline:
             for data in inputs:
                 for position, row in enumerate(read_input(data, self._recipe.folder, seen), 1):
                     self._advance("read", None)
-                    if isinstance(row, Unreadable):
-                        yield f"{data.path} row {position}", Dropped(row.reason, row.detail)
-                    else:
+                    if isinstance(row, Row):
                         file.write(row_to_line(row))
                         yield row.id, None
+                    else:
+                        yield f"{data.path} row {position}", Dropped(row.reason, row.detail)
 
     def _judge(self, name: str, options: Any, rows: Path) -> None:
         tokens = self._model.digest if self._model else "words"

@@ -44,8 +44,8 @@ class DeduplicationOptions(StageOptions):
 class Deduplication:
     """Drops each question that an earlier row has, exactly after normalization or nearly.
 
-    In memory are, of each row, 16 bytes for its normalized question, and what MinHash needs:
-    about 1 kB.
+    In memory are, of each row that stays, a digest of its normalized question, and what MinHash
+    needs, with its index: about 6 kB.
     """
 
     name = "deduplication"

@@ -1,16 +1,20 @@
 """The stage `quality`: rows that no model should learn from, whatever they are about."""
 
+import re
 from collections.abc import Callable, Iterator
 
 from pydantic import Field, field_validator
 
-from proctor.curation.answers import contains_words, final_answer, numbers, same_answer
+from proctor.curation.answers import LATEX, contains_words, final_answer, numbers, same_answer
 from proctor.curation.options import Context
 from proctor.curation.rows import Row
 from proctor.curation.stages.base import Dropped, StageOptions
 from proctor.curation.text import damage
 from proctor.curation.text.languages import KNOWN, other_language
 from proctor.curation.text.phrases import API_ERROR, REFUSAL
+
+FRACTION = re.compile(r"\d\s*/\s*\d+\W*$")
+"""Matches a text that ends in a fraction, whose value may be written in another way."""
 
 YES, NO = frozenset({"yes", "true", "correct"}), frozenset({"no", "false", "incorrect", "not"})
 
@@ -44,6 +48,7 @@ class QualityOptions(StageOptions):
 
     def build(self, context: Context) -> "Quality":
         """Create the stage."""
+        damage.load_badness()  # raises now rather than at the first row that needs it
         return Quality(self)
 
 
@@ -124,7 +129,11 @@ def follows(answer: str, conclusion: str) -> bool | None:
         return None
     if values := numbers(stated):
         concluded = numbers(conclusion)
-        return values[-1] in concluded if concluded else None
+        if values[-1] in concluded:
+            return True
+        if not concluded or FRACTION.search(stated) or FRACTION.search(conclusion):
+            return None
+        return same_answer(stated, conclusion) if LATEX.search(stated + conclusion) else False
     words = {*answer.casefold().split()}
     if words & YES or words & NO:
         return None
@@ -140,7 +149,8 @@ def _parts(row: Row) -> Iterator[tuple[str, str]]:
 
 
 def _api_error(row: Row) -> Dropped | None:
-    found = next((part for part in _parts(row) if API_ERROR.match(part[1])), None)
+    generated = (("trace", row.trace), ("answer", row.answer))
+    found = next((part for part in generated if API_ERROR.match(part[1])), None)
     return Dropped("API error", f"{found[0]}: {found[1][:100]}") if found else None
 
 

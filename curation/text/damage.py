@@ -5,7 +5,7 @@ import unicodedata
 from typing import Any
 
 from proctor.budget.vocabulary import CLOSERS, TERMINATORS
-from proctor.curation.answers import contains_words
+from proctor.curation.answers import states
 from proctor.curation.errors import CurationError
 from proctor.curation.readers.markers import PAIRS
 
@@ -14,7 +14,11 @@ LOST = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffd]")
 
 CONTROL_TOKEN = re.compile(r"<\|[A-Za-z_]{2,40}\|>|</?s>|\[/?INST\]")
 PAGE_MARK = re.compile(r"(?im)^\s*(?:-{1,3}\s*)?page\s+\d+(?:\s+of\s+\d+)?(?:\s*-{1,3})?\s*$")
-PLACEHOLDER = re.compile(r"\{\{\s*\w+\s*\}\}|<(?:insert|your)[ _][^<>\n]{1,40}>", re.IGNORECASE)
+FENCE = re.compile(r"(?m)^[ \t]*```")
+# Not after a letter, as in LaTeX's \text{{A}}.
+PLACEHOLDER = re.compile(
+    r"(?<!\w)\{\{\s*\w+\s*\}\}|<(?:insert|your)[ _][^<>\n]{1,40}>", re.IGNORECASE
+)
 
 IMAGE = re.compile(
     r"!\[[^\]\n]*\]\([^)\n]*\)|<img\b|<image>|\\includegraphics|\[image\b", re.IGNORECASE
@@ -47,9 +51,9 @@ def encoding_damage(text: str) -> str | None:
     if lost := LOST.search(text):
         name = unicodedata.name(lost[0], f"U+{ord(lost[0]):04X}")
         return f"{name} in {_around(text, lost.start())}"
-    if text.isascii() or not _badness().is_bad(text):
+    if text.isascii() or not load_badness().is_bad(text):
         return None
-    damaged = _badness().BADNESS_RE.search(text)
+    damaged = load_badness().BADNESS_RE.search(text)
     return _around(text, damaged.start()) if damaged else "mojibake"
 
 
@@ -65,7 +69,7 @@ def format_fault(text: str) -> str | None:
     ):
         if found := pattern.search(text):
             return f"{name} {found[0].strip()}"
-    if text.count("```") % 2:
+    if len(FENCE.findall(text)) % 2:
         return "a code block that is not closed"
     return None
 
@@ -96,7 +100,9 @@ def cut_off(text: str, answer: str = "") -> str | None:
         answer: the final answer that it should come to, if there is one.
     """
     end = text.rstrip()
-    opened = end.count("```") % 2 or end.count("$$") % 2 or end.count(r"\[") > end.count(r"\]")
+    opened = (
+        len(FENCE.findall(end)) % 2 or end.count("$$") % 2 or end.count(r"\[") > end.count(r"\]")
+    )
     unfinished = UNFINISHED_MARK.search(end) or UNFINISHED_WORD.search(end)
     if opened or unfinished or _breaks_style(end, answer):
         return f"…{end[-60:]}"
@@ -109,7 +115,7 @@ def _breaks_style(text: str, answer: str) -> bool:
     finished = sum(map(_is_finished, lines))
     if not lines or finished < FINISHED_SHARE * len(lines) or not last[-1:].isalpha():
         return False
-    return not (answer and contains_words(last, answer))
+    return not (answer and states(last, answer))
 
 
 def _is_finished(line: str) -> bool:
@@ -120,7 +126,12 @@ def _around(text: str, position: int) -> str:
     return repr(text[max(0, position - 20) : position + 20])
 
 
-def _badness() -> Any:
+def load_badness() -> Any:
+    """Return the module of ftfy that recognizes damaged text.
+
+    Raises:
+        CurationError: if it is not installed.
+    """
     try:
         import ftfy.badness
     except ImportError as error:

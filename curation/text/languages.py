@@ -25,10 +25,10 @@ SCRIPTS = {
 
 STOP_WORDS = {
     "cs": "je na se že to do jsou který pro by tak jako jeho ale nebo",
-    "de": "der die das und ist nicht ein eine zu den von mit dem sich auf für wie wir wenn auch",
+    "de": "der die das und ist nicht ein eine er es hat zu den von mit dem sich auf wie wir viele",
     "en": "the of and to in is that it for as with are this be by from so we have what how if not",
-    "es": "el la de que en los se del las un por con una para es como su al lo",
-    "fr": "le la les de des et est une un que dans pour qui sur pas nous au par avec ce",
+    "es": "el la de que en los se del las un por con una para es como su al lo más tiene cada",
+    "fr": "le la les de des et est une un que dans pour qui sur pas nous au avec ce du sont chaque",
     "id": "yang dan di itu dengan untuk dari ini tidak dalam adalah pada akan kita ada atau",
     "it": "il di che la per un in una non sono con del della si le dei come più",
     "nl": "de het een van en is dat op te in voor met die niet zijn er aan ook als bij",
@@ -50,7 +50,7 @@ CODE = re.compile(
 FOREIGN_SHARE = 0.2
 """The share of letters in scripts that the languages do not use from which a text is foreign."""
 
-MIN_LETTERS = 20
+MIN_LETTERS = 8
 MIN_DISTINCT = 4
 """Different stop words of a language that a text must have: one word proves nothing."""
 

@@ -4,7 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proctor.curation import answers
 from proctor.curation.answers import final_answer, last_boxed, same_answer
+from proctor.curation.stages.quality import follows
 
 
 @pytest.mark.parametrize(
@@ -50,6 +52,14 @@ def test_latex_is_compared_by_value() -> None:
     pytest.importorskip("math_verify", reason="the extra 'eval' is not installed")
     assert same_answer(r"It is \boxed{\frac{1}{2}}.", r"$\dfrac{2}{4}$") is True
     assert same_answer(r"It is \boxed{\frac{1}{3}}.", r"$\dfrac{2}{4}$") is False
+    assert follows(r"\boxed{\frac{2}{4}}", r"So it is $\boxed{\frac{1}{2}}$.") is True
+    assert follows(r"\boxed{\frac{2}{3}}", r"So it is $\boxed{\frac{1}{2}}$.") is False
+
+
+def test_latex_without_its_library_is_compared_by_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answers, "_math", lambda: None)
+    assert same_answer(r"\boxed{\frac{1}{2}}", r"\frac{1}{2}") is True
+    assert same_answer(r"\boxed{\frac{2}{4}}", r"\frac{1}{2}") is None
 
 
 @given(st.text())

@@ -1,6 +1,7 @@
 """The command `proctor curate`."""
 
 import argparse
+import sys
 from pathlib import Path
 
 import pytest
@@ -39,7 +40,7 @@ def test_the_recipe_to_start_from(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("recipe", "message"),
     [
-        (RECIPE, "pool.jsonl cannot be read: No such file"),
+        (RECIPE, "pool.jsonl does not exist"),
         (RECIPE.replace("quality", "qualty"), "did you mean 'quality'?"),
         (RECIPE.replace("pool.jsonl", "recipe.toml"), "does not end in .jsonl"),
         (f"model = './none'\n{RECIPE}", "there is no folder"),
@@ -67,3 +68,33 @@ def test_an_interruption_says_how_to_continue(
 
     assert execute("run", tmp_path / "recipe.toml") == 130
     assert "run again to continue" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("module", "stage"), [("ftfy.badness", "quality"), ("datasketch", "deduplication")]
+)
+def test_a_missing_dependency_names_the_extra(
+    module: str,
+    stage: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    row = {"question": f"{QUESTION} \u2013 at the caf\u00e9", "trace": TRACE, "answer": ANSWER}
+    write_lines(tmp_path / "pool.jsonl", [row])
+    (tmp_path / "recipe.toml").write_text(RECIPE.replace("quality", stage))
+
+    assert execute("run", tmp_path / "recipe.toml", "--out", tmp_path / "out") == 1
+    assert "the extra 'curate'" in capsys.readouterr().err
+
+
+def test_parquet_without_its_library_names_the_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    (tmp_path / "pool.parquet").touch()
+    (tmp_path / "recipe.toml").write_text(RECIPE.replace("pool.jsonl", "pool.parquet"))
+
+    assert execute("run", tmp_path / "recipe.toml", "--out", tmp_path / "out") == 1
+    assert "require the extra 'curate'" in capsys.readouterr().err

@@ -6,11 +6,15 @@ from typing import Any
 
 import pytest
 
+from proctor.curation.audit.measure import audit
 from proctor.curation.errors import CurationError
 from proctor.curation.model import Model
 from proctor.curation.output.options import Output
 from proctor.curation.output.writer import write_rows
-from tests.curation.factories import ANSWER, QUESTION, TRACE, make_row
+from proctor.curation.readers.files import read_records
+from proctor.curation.recipe import load_recipe
+from proctor.curation.run.pipeline import Pipeline
+from tests.curation.factories import ANSWER, QUESTION, TRACE, make_row, write_lines
 
 transformers = pytest.importorskip("transformers", reason="no engine is installed")
 
@@ -128,6 +132,25 @@ def test_a_block_size_that_cuts_rows_is_refused(tmp_path: Path) -> None:
     assert (written.shortest, written.longest) == tuple(lengths)
     first = json.loads(path.read_text().split("\n")[0])
     assert first["prompt"] + first["completion"] == "".join(model.render(QUESTION, TRACE, ANSWER))
+
+
+def test_a_run_in_the_models_form(tmp_path: Path) -> None:
+    """What is written for a model is, to the audit, in the markers that the server enforces."""
+    write_lines(tmp_path / "pool.jsonl", [{"question": QUESTION, "trace": TRACE, "answer": ANSWER}])
+    (tmp_path / "recipe.toml").write_text(
+        f'model = "{DEMO}"\n[[inputs]]\npath = "pool.jsonl"\n[[stages]]\nstage = "reasoning"\n'
+        '[output]\nform = "template"\nblock_size = 2048\n'
+    )
+    recipe = load_recipe(tmp_path / "recipe.toml")
+    result = Pipeline(recipe, tmp_path / "out").run()
+    model = Model.load(str(DEMO))
+
+    measured = audit(read_records(tmp_path / "out/rows.jsonl"), model, None)
+
+    assert measured.markers == {THINK: 1}
+    assert list(measured.lengths) == [model.count(TRACE)] == [result.traces.longest]
+    assert result.rows is not None
+    assert result.rows.longest > result.traces.longest
 
 
 def test_letters_weigh_in_the_models_tokens() -> None:

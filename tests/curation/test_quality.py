@@ -60,6 +60,8 @@ def test_faults(changes: dict[str, Any], reason: str) -> None:
     [
         {"question": "Why does my server say 'Internal Server Error', and what does 17 + 25 make?"},
         {"trace": "x = 17\ny = 25\nx + y = 42"},
+        {"trace": "They add up.\nSo she has 17+25=42 apples"},
+        {"question": r"With \text{{A}} = 17 and 25 in a ``` block, what is \text{{A}} + 25?"},
         {"trace": "Let me add them.\nThey have 17 + 25 = 42 apples"},
         {"question": "Draw the graph of y = 17 + 25 and find its value."},
         {
@@ -68,6 +70,8 @@ def test_faults(changes: dict[str, Any], reason: str) -> None:
         },
         {"trace": TRACE + "\nThat checks out.", "reference": None},
         {"answer": r"\boxed{42}"},
+        {"answer": "0.5", "trace": "We halve it.\nSo it is 1/2.", "reference": "0.5"},
+        {"question": "Error 404: what does it mean, if 17 + 25 = 42 of them came in?"},
         {"answer": "42"},
         {"reference": "We add them: 17 + 25 = 42.\n#### 42"},
         {"reference": "A long explanation that states no final value of any kind at all."},
@@ -114,6 +118,8 @@ def test_unknown_languages_are_named() -> None:
         (ANSWER, "So 41.", False),
         (ANSWER, "So that is it.", None),
         ("It is 1,000.", "= 1000", True),
+        ("It is 0.5.", "So it is 1/2.", None),
+        ("It is 0.5.", "So 3/4 of it is 6, and the rest is 2.", False),
         ("7071, 7770, 9032", "That gives the answer: 7071, 7770, 9032.", True),
         ("Monday", "So the answer is Monday.", True),
         ("Monday", "So the answer is Friday.", False),

@@ -2,6 +2,8 @@
 
 import gzip
 import json
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from proctor.curation.readers.inputs import Input, Mapped, read_input
 from proctor.curation.readers.markers import PAIRS, split_thinking
 from proctor.curation.readers.shapes import Parsed, parse
 from proctor.curation.rows import Row
+from proctor.curation.storage import row_to_line
 from tests.curation.factories import write_lines
 
 Q, T, A = "What is 6 times 7?", "Six sevens.\n6 * 7 = 42.", "It is 42."
@@ -136,6 +139,7 @@ def test_metadata_holds_what_no_attribute_does(tmp_path: Path) -> None:
         ("{broken", "invalid JSON"),
         ('"text"', "not a JSON object"),
         ("{}", "unknown shape"),
+        (f'{{"question": "a", "answer": "b", "deep": {"[" * 300}{"]" * 300}}}', "cannot be stored"),
         ({"messages": [{"role": "user", "content": Q}]}, "no answer message"),
         ({"messages": [{"role": "assistant", "content": A}]}, "no question"),
         ({"messages": ["hello"]}, "invalid message"),
@@ -243,6 +247,22 @@ def test_kinds_of_files(tmp_path: Path) -> None:
     (tmp_path / "e.json").rename(tmp_path / "dataset_info.json")
     (tmp_path / "cache-1.arrow").write_bytes(b"no")
     assert list(read_records(tmp_path)) == records * 4
+
+
+def test_values_that_json_has_not(tmp_path: Path) -> None:
+    """Parquet has types beyond JSON's; what is written of them is text."""
+    values = {
+        "question": Q, "answer": A, "day": date(2026, 11, 30), "share": Decimal("0.10"),
+        "blob": b"ab", "none": None, "missing": float("nan"),
+    }  # fmt: skip
+    parquet.write_table(pyarrow.Table.from_pylist([values]), tmp_path / "a.parquet")
+    (row,) = read_input(Input(path=tmp_path / "a.parquet"), Path(), set())
+
+    assert isinstance(row, Row)
+    stored = json.loads(row_to_line(row))
+    assert stored["metadata"] == {
+        "day": "2026-11-30", "share": "0.10", "blob": "b'ab'", "none": None, "missing": None,
+    }  # fmt: skip
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ The paper (arXiv 2501.19393, section 2.2) and the notebook (`data/filter.ipynb`)
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 
@@ -36,12 +36,18 @@ from proctor.curation.diversity.s1 import (
 from proctor.curation.options import Context
 from proctor.curation.rows import Row
 from proctor.curation.selection import Candidate
+from proctor.curation.stages.base import Stage
+from proctor.curation.stages.quality import QualityOptions
 from proctor.curation.tokens import Words
 from proctor.evaluation.scorers import load_scorer
 
 CONTEXT = Context(Path(), Words(), 0)
 JUDGES = [Judge("7b", only_without=True), Judge("32b", only_without=True)]
 BENCHMARK_DOMAINS = ("number theory", "combinatorics", "physics", "chemistry")
+
+
+QUESTIONS = 59_029
+ANSWERED = 54_116
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,7 @@ NOTEBOOK = Shape(51_607, 24_517, 51, 393)
 
 
 def pool_of(shape: Shape) -> list[Row]:
-    """Return the well-formed questions; those from `hard` on are easy.
+    """Return all questions: the well-formed ones, then those with figures and API errors.
 
     Hard ones are of 51 or 50 domains of very different sizes. Some come from the benchmarks: 200
     of AIME, 120 of GPQA and 400 of MATH, with right answers in all to be chosen beforehand.
@@ -77,24 +83,52 @@ def pool_of(shape: Shape) -> list[Row]:
         facts = {"right": at < shape.preselected, "length": 5601 + rng.randrange(3000)}
         if source == "forum" or not facts["right"]:
             facts["length"] = rng.randrange(500, 12_000)
-        rows.append(Row(f"q{at:05}", f"question {at}?", "", "", str(at), domain, source, facts))
+        trace = f"Let me see. So the answer is {at}."
+        texts = f"question {at}?", trace, f"It is {at}.", str(at)
+        rows.append(Row(f"q{at:05}", *texts, domain, source, facts))
+    for at in range(shape.well_formed, ANSWERED):
+        figure = ("[asy] draw((0,0)--(1,1)); [/asy]", "![Image](figure.png)")[at % 2]
+        rows.append(
+            replace(rows[720 + at % 720], id=f"q{at:05}", question=f"What is this? {figure}")
+        )
+    for at in range(ANSWERED, QUESTIONS):
+        error = "Error code: 429 - rate limit exceeded"
+        rows.append(replace(rows[720 + at % 720], id=f"q{at:05}", trace=error, answer=error))
     return rows
 
 
-def hard_rows(shape: Shape) -> tuple[list[Row], Counter[str]]:
-    """Return the rows that the stage keeps, and what it drops: the models solve the easy half."""
+def judged(stage: Stage, rows: Sequence[Row]) -> tuple[list[Row], Counter[str]]:
+    """Return the rows that a stage keeps, and its reasons for dropping the others."""
+    verdicts = [(row, stage.judge(row)) for row in rows]
+    reasons = Counter(verdict.reason for _, verdict in verdicts if verdict is not None)
+    return [row for row, verdict in verdicts if verdict is None], reasons
+
+
+def difficulty(rows: Sequence[Row], shape: Shape) -> Difficulty:
+    """Return the stage, measured so that one of the models solves each of the easy rows."""
     questions = Questions("{question}", load_scorer("exact"))
-    rows = pool_of(shape)
     solved: dict[str, dict[tuple[str, Mode], bool]] = {"7b": {}, "32b": {}}
     for at, row in enumerate(rows):
         key = questions.of(row).id, Mode.WITHOUT
         easy = at >= shape.hard
         solved["7b"][key] = easy and at % 3 == 0
         solved["32b"][key] = easy and at % 3 != 0
-    stage = Difficulty(JUDGES, questions, solved)
-    verdicts = [(row, stage.judge(row)) for row in rows]
-    dropped = Counter(verdict.reason for _, verdict in verdicts if verdict is not None)
-    return [row for row, verdict in verdicts if verdict is None], dropped
+    return Difficulty(JUDGES, questions, solved)
+
+
+def hard_candidates(shape: Shape) -> list[Candidate]:
+    """Run both stages; check their counts."""
+    pool = pool_of(shape)
+    assert len(pool) == QUESTIONS
+    # s1 keeps wrong answers of the model that wrote the traces.
+    quality = QualityOptions(right_answers=False).build(CONTEXT)
+    well_formed, faults = judged(quality, pool)
+    assert faults["API error"] == QUESTIONS - ANSWERED
+    assert faults["image or figure"] == ANSWERED - shape.well_formed
+    assert len(well_formed) == shape.well_formed
+    hard, easy = judged(difficulty(well_formed, shape), well_formed)
+    assert easy == {SOLVED: shape.well_formed - shape.hard}
+    return as_candidates(hard)
 
 
 def as_candidates(rows: Sequence[Row]) -> list[Candidate]:
@@ -113,18 +147,15 @@ def as_candidates(rows: Sequence[Row]) -> list[Candidate]:
 
 @pytest.fixture(scope="module", name="paper")
 def paper_pool() -> list[Candidate]:
-    rows, dropped = hard_rows(PAPER)
-    assert dropped == {SOLVED: PAPER.well_formed - PAPER.hard}
-    return as_candidates(rows)
+    return hard_candidates(PAPER)
 
 
 @pytest.fixture(scope="module", name="notebook")
 def notebook_pool() -> list[Candidate]:
-    rows, dropped = hard_rows(NOTEBOOK)
-    assert dropped == {SOLVED: NOTEBOOK.well_formed - NOTEBOOK.hard}
-    return as_candidates(rows)
+    return hard_candidates(NOTEBOOK)
 
 
+@pytest.mark.slow
 def test_the_counts_of_the_paper(paper: list[Candidate]) -> None:
     assert len(paper) == 24_496
     chosen = set(S1PaperOptions().build(CONTEXT).select(paper, Random(0)))
@@ -136,6 +167,7 @@ def test_the_counts_of_the_paper(paper: list[Candidate]) -> None:
     assert len({each.domain for each in rows}) == 50
 
 
+@pytest.mark.slow
 def test_the_counts_of_the_notebook(notebook: list[Candidate]) -> None:
     assert len(notebook) == 24_517
     chosen = set(S1NotebookOptions().build(CONTEXT).select(notebook, Random(0)))
@@ -155,6 +187,7 @@ def test_the_counts_of_the_notebook(notebook: list[Candidate]) -> None:
     assert 307 * 47 / 51 - 40 < outside <= 307
 
 
+@pytest.mark.slow
 def test_longer_traces_are_chosen(paper: list[Candidate], notebook: list[Candidate]) -> None:
     for pool, options in ((paper, S1PaperOptions()), (notebook, S1NotebookOptions())):
         chosen = set(options.build(CONTEXT).select(pool, Random(0)))
