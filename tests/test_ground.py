@@ -70,6 +70,7 @@ def test_pins_fit_the_ranges_of_the_project(project: dict[str, Any]) -> None:
     for texts, listed in [
         (project["dependencies"] + extras["engine-cpu"], engine),
         (extras["dev"], everything),
+        (extras["train"], everything | pins("requirements/train.txt")),
         (groups["clients"], pins("requirements/clients.txt")),
         (groups["agents-sdk"], pins("requirements/agents-sdk.txt")),
         (groups["interpreter"], pins("requirements/interpreter.txt")),
