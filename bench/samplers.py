@@ -1,6 +1,6 @@
 """Clusters of questions against scikit-learn's, and samplers against weights of all rows.
 
-    .venv/bin/python -m bench.curation
+    .venv/bin/python -m bench.samplers
 
 CPU time, all threads together. Questions are random words, some of them from a subject;
 *agreement* is the adjusted Rand index with the subjects, 1 at best.
