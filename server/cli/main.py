@@ -22,7 +22,6 @@ from proctor.server.cli import ledger as ledger_cli
 from proctor.server.cli import records as records_cli
 from proctor.server.cli import replica as replica_cli
 from proctor.server.cli import sessions as sessions_cli
-from proctor.server.cli.entry import INTERRUPTED_STATUS
 from proctor.server.cli.help import add_defaults
 from proctor.server.cli.launch import command as launch_cli
 from proctor.server.cli.prepare import check_config
@@ -58,8 +57,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         print_config_error(error)
         return CONFIG_ERROR_STATUS
-    except KeyboardInterrupt:
-        return INTERRUPTED_STATUS
     except Exception as error:
         if is_debugging():
             raise

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from proctor.evaluation import client as evaluation_client
+from proctor.server.cli import entry
 from proctor.server.cli.main import _parser, main
 from tests.server.harness import listening_socket
 from tests.server.serve_process import serve_process
@@ -163,7 +164,8 @@ def test_control_c_is_quiet(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("proctor.server.cli.ledger.run", interrupt)
-    assert main(["ledger", "report"]) == 130
+    monkeypatch.setattr("sys.argv", ["proctor", "ledger", "report"])
+    assert entry.main() == 130
     assert capsys.readouterr().err == ""
 
 
