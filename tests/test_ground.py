@@ -131,7 +131,7 @@ def test_images_run_without_root_and_have_a_health_check(target: str) -> None:
 
 def test_folders_of_the_distribution_are_in_the_images() -> None:
     folders = [link.name for link in (ROOT / "src" / "proctor").iterdir()]
-    assert len(folders) == 6
+    assert len(folders) == 8
     for folder in [*folders, "src"]:
         assert read("Dockerfile").count(f"COPY {folder} {folder}\n") == 2
         assert f"!{folder}\n" in read(".dockerignore")
