@@ -49,6 +49,9 @@ def check_checkpoint(model: Path, markers: Markers | None = None) -> Findings:
             a budget would not find it.
         ImportError: if vLLM is not installed.
     """
+    if not model.is_dir():
+        raise CheckError(f"{model} is no folder")
+
     from vllm.engine.arg_utils import AsyncEngineArgs
 
     from proctor.budget.processors.tokenizer.marker_discovery import MarkerSource, find_markers

@@ -103,6 +103,7 @@ def _add_recipe(group: argparse._ArgumentGroup) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
+    _check_paths(options.data, options.model)
     if not options.dry_run:
         _require_libraries()
     out = options.out.resolve()
@@ -129,6 +130,18 @@ def _run(options: argparse.Namespace) -> int:
         prepared.model, out / "checkpoints", prepared.tokenizer, recipe.method, out / "model"
     )
     return _check(out / "model", _markers(options))
+
+
+def _check_paths(data: Path, model: str) -> None:
+    """Return if the data and the model may exist.
+
+    Raises:
+        DataError: if one of them does not. Names without a path are Hugging Face's.
+    """
+    if not data.exists():
+        raise DataError(f"{data} does not exist")
+    if model.startswith((".", "/", "~")) and not Path(model).is_dir():
+        raise DataError(f"--model: there is no folder {model}")
 
 
 def _require_libraries() -> None:

@@ -51,6 +51,8 @@ def _audit(options: argparse.Namespace) -> None:
     markers = model.markers if model else (start, end) if start else None
     index = read_index(options.against, Path()) if options.against else None
     measured = audit(read_records(options.file), model or Words(), index)
+    if not measured.rows and not measured.unreadable:
+        raise CurationError(f"{options.file} has no rows")
     known = model is not None or markers is not None
     report = sections(measured, markers, model=known, against=index is not None)
     title = f"Audit of {options.file.name}"
