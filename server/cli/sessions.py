@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser, config: str) -> None:
     listing = commands.add_parser("list", help="list the sessions that were used last")
     listing.add_argument("--key", help="name of the key whose sessions to list (default: all)")
     listing.add_argument(
-        "--count", type=int, default=LISTED, help=f"number of sessions (default: {LISTED})"
+        "--count", type=_positive, default=LISTED, help=f"number of sessions (default: {LISTED})"
     )
     show = commands.add_parser("show", help="show what a session has used, by tier")
     show.add_argument("id", help="ID of the session")
@@ -51,6 +51,12 @@ def add_arguments(parser: argparse.ArgumentParser, config: str) -> None:
         command.add_argument("--format", choices=("table", "json"), default="table")
         command.add_argument("--url", help="URL of the database (default: the setting ledger.url)")
         command.add_argument("--config", type=Path, help=config)
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text[:64]}' is not a positive integer")
+    return int(text)
 
 
 def run(options: argparse.Namespace) -> int:
