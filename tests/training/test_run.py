@@ -3,9 +3,6 @@
 import argparse
 import importlib.util
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from proctor.training import cli
 from proctor.training.check import check_checkpoint
-from tests.requirements import require
-
-TRAINER = Path(sys.prefix) / "training"
-"""Made by `make .venv/training/.made`, apart from what serves."""
-
-RUN = """\
-import argparse, sys
-from proctor.training import cli
-parser = argparse.ArgumentParser()
-cli.add_arguments(parser)
-sys.exit(cli.execute(parser.parse_args()))
-"""
+from tests.training.command import train
 
 
 @pytest.fixture
@@ -45,20 +31,6 @@ def execute(*arguments: object) -> int:
     parser = argparse.ArgumentParser()
     cli.add_arguments(parser)
     return cli.execute(parser.parse_args([str(each) for each in arguments]))
-
-
-def train(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run the command in a process that finds TRL."""
-    require(TRAINER.exists() or importlib.util.find_spec("trl"), "TRL")
-    paths = [".", "src", str(TRAINER), os.environ.get("PYTHONPATH", "")]
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(path for path in paths if path),
-        "HF_HUB_OFFLINE": "1",
-        "OMP_NUM_THREADS": "1",
-    }
-    command = [sys.executable, "-c", RUN, "run", *(str(each) for each in arguments)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
 def losses(out: Path) -> list[float]:
