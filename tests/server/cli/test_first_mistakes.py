@@ -26,6 +26,9 @@ MISTAKES: list[tuple[str, int, str]] = [
     ("router calibrate --ledger nowhere.jsonl", 2, "nowhere.jsonl: No such file or directory"),
     ("eval report nowhere.jsonl", 1, "nowhere.jsonl cannot be read: No such file"),
     ("eval run nowhere.jsonl --budgets 0", 1, "there is no file and no task 'nowhere.jsonl'"),
+    ("audit nowhere.jsonl", 1, "nowhere.jsonl does not exist"),
+    ("curate run nowhere.toml", 1, "nowhere.toml cannot be read: No such file or directory"),
+    ("train run nowhere.jsonl", 2, "the following arguments are required: --model"),
     ("ledger report --url sqlite:///nowhere.db", 1, "There is no ledger at nowhere.db"),
     ("sessions list --url sqlite:///nowhere.db", 1, "There is no ledger at nowhere.db"),
     # an empty file, and a folder in place of one
