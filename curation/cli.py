@@ -24,16 +24,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(dest="curate_command", required=True)
     run = commands.add_parser("run", help="read, judge, choose and write rows; continues a run")
     run.add_argument("recipe", type=Path, help="the recipe, a TOML file")
-    run.add_argument(
-        "--out", type=Path, default=DEFAULT_OUT, help="folder of the results"
-    )
+    run.add_argument("--out", type=Path, default=DEFAULT_OUT, help="folder of the results")
     measure = commands.add_parser(
         "measure", help="ask the servers of the stage 'difficulty'; continues a measurement"
     )
     measure.add_argument("recipe", type=Path, help="the recipe, a TOML file")
-    measure.add_argument(
-        "--out", type=Path, default=DEFAULT_OUT, help="folder of the results"
-    )
+    measure.add_argument("--out", type=Path, default=DEFAULT_OUT, help="folder of the results")
     measure.add_argument("--dry-run", action="store_true", help="only print the price")
     commands.add_parser("recipe", help="print the recipe to start from")
 
