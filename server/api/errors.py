@@ -10,7 +10,7 @@ from starlette.routing import Match
 from starlette.types import Scope
 
 from proctor.budget import BudgetError
-from proctor.server.api.health import PROBES
+from proctor.server.api.health import is_probe
 from proctor.server.errors import (
     CLIENT_GONE,
     ApiError,
@@ -37,7 +37,7 @@ def add_error_handlers(app: FastAPI, metrics: Metrics) -> None:
 
     async def error_response(request: Request, error: Exception) -> Response:
         api_error = as_api_error(error)
-        if request.scope["path"] not in PROBES:
+        if not is_probe(request):
             metrics.rejected.labels(api_error.reason).inc()
         if isinstance(api_error, SessionLimitExceeded):
             metrics.session_refused.labels(api_error.limit).inc()

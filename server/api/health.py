@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from fastapi import Response
+from fastapi import Request, Response
 
 from proctor.server.engines.served_models import ServedModels
 from proctor.server.engines.supervisor import EngineSupervisor
@@ -12,6 +12,11 @@ from proctor.server.telemetry.metrics import Metrics
 
 PROBES = ("/health", "/ready")
 """Paths that orchestrators probe: a response that is not ready is no refusal of a request."""
+
+
+def is_probe(request: Request) -> bool:
+    """Return whether a request is a probe of liveness or readiness."""
+    return request.scope["path"] in PROBES and request.method in ("GET", "HEAD")
 
 
 class HealthEndpoints:

@@ -95,15 +95,25 @@ class ImageResult(LenientModel):
     """The type of the block."""
 
 
+RESULT_TAGS = ("text", "image")
+
+
+class OtherResult(LenientModel):
+    """A content block of another type in a tool's result, which the model does not see."""
+
+    type: Annotated[Kind, Field(json_schema_extra=none_of(*RESULT_TAGS))]
+    """The type of the block."""
+
+
 def _result_tag(value: Any) -> str:
     kind = kind_of(value)
-    return kind if kind in ("text", "image") else "other"
+    return kind if kind in RESULT_TAGS else "other"
 
 
 ResultBlock = Annotated[
     Annotated[TextBlock, Tag("text")]
     | Annotated[ImageResult, Tag("image")]
-    | Annotated[OtherBlock, Tag("other")],
+    | Annotated[OtherResult, Tag("other")],
     Discriminator(_result_tag),
 ]
 ResultBlocks = Annotated[tuple[ResultBlock, ...], Field(max_length=MAX_PARTS, fail_fast=True)]
@@ -131,7 +141,7 @@ class ToolResultBlock(LenientModel):
         return [text for text in texts if text is not None]
 
 
-def _text_of(block: "TextBlock | ImageResult | OtherBlock") -> str | None:
+def _text_of(block: "TextBlock | ImageResult | OtherResult") -> str | None:
     match block:
         case TextBlock():
             return block.text
